@@ -148,6 +148,7 @@ pub(crate) async fn check(evidence: &Evidence<'_>) -> Judgement {
     case.nothing_of_others_is_killed();
     case.no_cap_is_exceeded();
     case.idle_deaths_are_due();
+    case.runtime_limits_are_not_early();
     case.events_are_gapless().await;
     case.terminated_is_true();
     case.outcomes_are_the_machines();
@@ -902,6 +903,38 @@ impl Case<'_> {
             }
         }
         drop(seen);
+        found.into_iter().for_each(|what| self.violated("I6", what));
+    }
+
+    /// I6 too: no session ends for its maximum runtime before that has passed, however wrong a clock
+    /// is.
+    fn runtime_limits_are_not_early(&mut self) {
+        let mut found = Vec::new();
+        for info in &self.evidence.end {
+            let limit = Limit::MaxRuntime;
+            let by_limit = info.reason == Some(Reason::Limit { limit });
+            let Some(longest) = info.options.max_runtime.filter(|_| by_limit) else {
+                continue;
+            };
+            if self.undone_session(info.id) {
+                continue;
+            }
+            let log = self.logs.get(&info.id).map(Vec::as_slice);
+            let log = log.unwrap_or_default();
+            let first = |of: fn(&EventKind) -> bool| log.iter().find(|event| of(&event.kind));
+            let created = first(|kind| matches!(kind, EventKind::Created { .. }));
+            let ended = first(|kind| matches!(kind, EventKind::Terminating { .. }));
+            let (Some(created), Some(ended)) = (created, ended) else {
+                continue;
+            };
+            self.judged.insert("I6");
+            if ended.at.since(created.at) + MAX_LATENCY < longest {
+                found.push(format!(
+                    "session {} of {} was ended at {} for its maximum runtime of {longest:?}",
+                    info.id, created.at, ended.at
+                ));
+            }
+        }
         found.into_iter().for_each(|what| self.violated("I6", what));
     }
 

@@ -42,7 +42,7 @@ pub(crate) struct Seen {
     pub(crate) slept: Vec<(Timestamp, Timestamp)>,
     /// The periods in which a node was paused, or the key was refused.
     pub(crate) away: Vec<(Timestamp, Timestamp)>,
-    /// The periods after a rollback, until an operator accepted the store.
+    /// The periods in which a node held, because its store may have been rolled back.
     pub(crate) held: Vec<(Timestamp, Option<Timestamp>)>,
     /// When each event was written, in the world's time, by session and number.
     pub(crate) written: BTreeMap<([u8; 16], u64), Timestamp>,

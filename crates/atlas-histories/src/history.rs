@@ -39,6 +39,8 @@ const OTHER_ACCOUNT: &str = "our-other-one";
 const OTHER_KEY: &str = "history-key-of-the-other-account";
 /// After this much quiet time, every promise about the present must hold.
 const QUIET: Duration = Duration::from_secs(15 * 60);
+/// How often the processes are observed.
+const OBSERVED: Duration = Duration::from_secs(5);
 /// How often an operator looks whether a store is to be accepted.
 const LOOK: Duration = Duration::from_secs(300);
 /// How often an operator has to accept a store at most before all promises must hold.
@@ -209,13 +211,28 @@ impl History {
     async fn wait_until(&mut self, until: Instant) {
         loop {
             self.supervise().await;
+            self.note_holds();
             self.report();
-            let next = (Instant::now() + Duration::from_secs(5)).min(until);
+            let next = (Instant::now() + OBSERVED).min(until);
             sleep_until(next).await;
             self.pulse.beat();
             if Instant::now() >= until {
                 return;
             }
+        }
+    }
+
+    /// Notes from when until when a node holds because its store may have been rolled back.
+    fn note_holds(&self) {
+        let now = self.now();
+        let mut nodes = self.nodes.iter().filter_map(Node::orchestrator);
+        let holds = nodes.any(|orchestrator| orchestrator.hold().is_some());
+        let held = &mut self.facts.seen().held;
+        match held.last_mut() {
+            Some((_, until @ None)) if !holds => *until = Some(now),
+            Some((_, None)) => {}
+            _ if holds => held.push((now.saturating_sub(OBSERVED), None)),
+            _ => {}
         }
     }
 
@@ -537,7 +554,6 @@ impl History {
             }
         }
         self.facts.seen().undone.push((taken, now));
-        self.facts.seen().held.push((now, None));
         self.deployment.store.restore(&snapshot);
     }
 
@@ -752,10 +768,6 @@ impl History {
             let work = node.process.task(async move {
                 if orchestrator.hold().is_some() {
                     let accepted = orchestrator.accept_store().await;
-                    let now = world.now();
-                    for (_, until) in &mut facts.seen().held {
-                        until.get_or_insert(now);
-                    }
                     facts.tell(
                         world.now(),
                         format!("the operator accepts the store: {accepted:?}"),

@@ -143,7 +143,7 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.policy.safeguards.incarnation = false;
         },
         clouds: None,
-        known: &[3],
+        known: &[4],
     },
     Sabotage {
         name: "blind-retry",
@@ -161,14 +161,14 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.policy.safeguards.point_read = false;
         },
         clouds: RUNPOD,
-        known: &[225],
+        known: &[62],
     },
     Sabotage {
         name: "absence-by-list",
         invariants: &["I8"],
         apply: |r| r.policy.safeguards.point_read = false,
         clouds: RUNPOD,
-        known: &[391],
+        known: &[62],
     },
     Sabotage {
         name: "no-fence",
@@ -185,7 +185,7 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I4"],
         apply: |r| r.policy.safeguards.mac = false,
         clouds: None,
-        known: &[21],
+        known: &[8],
     },
     Sabotage {
         name: "one-carrier",
@@ -206,21 +206,21 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I8"],
         apply: |r| r.policy.safeguards.confirm = false,
         clouds: None,
-        known: &[33],
+        known: &[9],
     },
     Sabotage {
         name: "no-account",
         invariants: &["I8"],
         apply: |r| r.policy.safeguards.account_identity = false,
         clouds: RUNPOD,
-        known: &[49],
+        known: &[20],
     },
     Sabotage {
         name: "no-incarnation",
         invariants: &["I2", "I4", "I8"],
         apply: |r| r.policy.safeguards.incarnation = false,
         clouds: None,
-        known: &[69],
+        known: &[1],
     },
     Sabotage {
         name: "give-up-terminate",
@@ -240,7 +240,7 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.policy.safeguards.grace = false;
         },
         clouds: None,
-        known: &[34],
+        known: &[14],
     },
     Sabotage {
         name: "single-sighting",
@@ -251,42 +251,42 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.policy.safeguards.grace = false;
         },
         clouds: None,
-        known: &[34],
+        known: &[14],
     },
     Sabotage {
         name: "no-grace",
         invariants: &["I4"],
         apply: |r| r.policy.safeguards.grace = false,
         clouds: None,
-        known: &[38],
+        known: &[43],
     },
     Sabotage {
         name: "no-breaker",
         invariants: &["I4"],
         apply: |r| r.policy.safeguards.breaker = false,
         clouds: None,
-        known: &[178],
+        known: &[91],
     },
     Sabotage {
         name: "touch-lost",
         invariants: &["I6"],
         apply: |r| r.policy.safeguards.flush_touches = false,
         clouds: None,
-        known: &[12],
+        known: &[4],
     },
     Sabotage {
         name: "idle-early",
         invariants: &["I6"],
         apply: |r| r.policy.safeguards.idle_margin = false,
         clouds: RUNPOD,
-        known: &[329],
+        known: &[9],
     },
     Sabotage {
         name: "idle-unannounced",
         invariants: &["I6"],
         apply: |r| r.policy.safeguards.announced_ends = false,
         clouds: RUNPOD,
-        known: &[124],
+        known: &[165],
     },
     Sabotage {
         name: "any-clock",
@@ -300,7 +300,7 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I5"],
         apply: |r| r.policy.safeguards.cost_margin = false,
         clouds: RUNPOD,
-        known: &[53],
+        known: &[4],
     },
     Sabotage {
         name: "event-gap",
@@ -314,7 +314,7 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I2", "I8"],
         apply: |r| r.policy.safeguards.respawn_kills_old = false,
         clouds: RUNPOD,
-        known: &[4],
+        known: &[153],
     },
     Sabotage {
         name: "leak-secret",
