@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use atlas::owner::{self, Request};
 use atlas::{
-    Atlas, Error, ErrorKind, SessionFilter, SessionId, SessionInfo, SessionState, Shutdown,
+    Atlas, Error, ErrorKind, Next, Outcome, SessionFilter, SessionId, SessionInfo, SessionState,
+    Shutdown,
 };
 use atlas_orchestrator::AttemptPhase;
 use atlas_orchestrator::owner::OwnerClient;
@@ -19,6 +20,8 @@ use crate::failure::{Done, Failure};
 use crate::setup::{LONGEST_WAIT, Setup};
 
 const AHEAD: usize = 16;
+/// A holder that is busy asks for a shorter wait than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often it is looked whether the store's holder listens, or has let go of it.
 const LOOK: Duration = Duration::from_millis(100);
 /// After this long somebody is told what is waited for.
@@ -75,6 +78,7 @@ impl Keeper {
     ) -> Done<Value> {
         // An order under an id of its own is there once, however often it is asked for.
         let repeatable = !matches!(request, Request::Spawn { .. });
+        let begun = Instant::now();
         loop {
             let told = match self {
                 Self::Here(atlas) => return here(atlas, request, item).await,
@@ -83,6 +87,10 @@ impl Keeper {
             };
             match (told, &*self) {
                 (Told::Answer(answer), _) => return Ok(answer),
+                (Told::Busy(wait, _), _) if begun.elapsed() < LONGEST_WAIT => {
+                    tokio::time::sleep(wait).await;
+                }
+                (Told::Busy(_, error), _) => return Err(error.into()),
                 // The holder ended. What may be asked twice is asked of the next holder, or done
                 // here.
                 (Told::Gone(_), Self::There(setup)) if repeatable => {
@@ -201,6 +209,8 @@ async fn here(atlas: &Atlas, request: Request, mut item: impl FnMut(Value) -> Do
 enum Told {
     Answer(Value),
     Gone(Error),
+    /// The holder answers too many clients, and asks to be asked again after this time.
+    Busy(Duration, Error),
 }
 
 async fn there(
@@ -233,6 +243,11 @@ async fn there(
         Err(error) if error.kind() == ErrorKind::Unavailable && error.outcome().is_unknown() => {
             Ok(Told::Gone(error))
         }
-        Err(error) => Err(error.into()),
+        Err(error) => match (error.outcome(), error.retry_after()) {
+            (Outcome::NotApplied(Next::SameLater), Some(wait)) if wait <= LONGEST_PAUSE => {
+                Ok(Told::Busy(wait, error))
+            }
+            _ => Err(error.into()),
+        },
     }
 }

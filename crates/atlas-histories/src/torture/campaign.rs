@@ -232,7 +232,7 @@ impl Campaign {
             }
             10 => Moment::Asleep(chance.millis(2500..6000)),
             11 if self.clock.is_some() => {
-                let by = [-7200, -600, -45, 45, 600, 7200][chance.draw(0..6) as usize];
+                let by = i64::try_from(chance.draw(0..14_400)).unwrap_or_default() - 7200;
                 Moment::ClockStepped(by, chance.millis(200..3000))
             }
             12 if self.dir.can_be_full() => Moment::DiskFull(chance.millis(500..4000)),

@@ -234,12 +234,13 @@ impl Pages {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::FileExt;
 
-    const CONTENT: [u8; 5 * PAGE] = [7; 5 * PAGE];
+    static CONTENT: [u8; 5 * PAGE] = [7; 5 * PAGE];
 
     fn pages_of(path: &Path) -> Pages {
         let file = File::options().read(true).write(true).open(path).unwrap();
