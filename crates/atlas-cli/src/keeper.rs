@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use atlas::owner::{Answer, Call, Info, Items, OwnerClient, Request, SessionView};
 use atlas::{
-    Atlas, Error, ErrorKind, SessionFilter, SessionId, SessionInfo, SessionState, Shutdown,
+    Atlas, Error, ErrorKind, Next, Outcome, SessionFilter, SessionId, SessionInfo, SessionState,
+    Shutdown,
 };
 use atlas_orchestrator::AttemptPhase;
 use atlas_orchestrator::store::StoreOwner;
@@ -16,6 +17,8 @@ use crate::failure::{Done, Failure};
 use crate::setup::{LONGEST_WAIT, Setup};
 
 const AHEAD: usize = 16;
+/// A holder that is busy asks for a shorter wait than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often it is looked whether the store's holder listens, or has let go of it.
 const LOOK: Duration = Duration::from_millis(100);
 /// After this long somebody is told what is waited for.
@@ -75,6 +78,7 @@ impl Keeper {
     {
         // An order under an id of its own is there once, however often it is asked for.
         let repeatable = !matches!(call.clone().into(), Request::Spawn(_));
+        let begun = Instant::now();
         loop {
             let told = match self {
                 Self::Here(atlas) => return here(atlas, call, item).await,
@@ -83,6 +87,10 @@ impl Keeper {
             };
             match (told, &*self) {
                 (Told::Answer(answer), _) => return Ok(answer),
+                (Told::Busy(wait, _), _) if begun.elapsed() < LONGEST_WAIT => {
+                    tokio::time::sleep(wait).await;
+                }
+                (Told::Busy(_, error), _) => return Err(error.into()),
                 // The holder ended. What may be asked twice is asked of the next holder, or done
                 // here.
                 (Told::Gone(_), Self::There(setup)) if repeatable => {
@@ -202,6 +210,8 @@ where
 enum Told<T> {
     Answer(T),
     Gone(Error),
+    /// The holder answers too many clients, and asks to be asked again after this time.
+    Busy(Duration, Error),
 }
 
 async fn there<C: Call>(
@@ -233,6 +243,11 @@ async fn there<C: Call>(
         Err(error) if error.kind() == ErrorKind::Unavailable && error.outcome().is_unknown() => {
             Ok(Told::Gone(error))
         }
-        Err(error) => Err(error.into()),
+        Err(error) => match (error.outcome(), error.retry_after()) {
+            (Outcome::NotApplied(Next::SameLater), Some(wait)) if wait <= LONGEST_PAUSE => {
+                Ok(Told::Busy(wait, error))
+            }
+            _ => Err(error.into()),
+        },
     }
 }

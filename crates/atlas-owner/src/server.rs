@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use atlas_core::{Entropy, Error, ErrorKind};
+use atlas_core::{Entropy, Error, ErrorKind, Next, Outcome};
 use data_encoding::HEXLOWER;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -28,6 +28,8 @@ use crate::wire::{self, Ask, Fault, Hello, Line, MAX_REQUEST, PROTOCOL, Read};
 const MAX_CLIENTS: usize = 64;
 /// Maximum number of queued items for a client that does not read; the handler then waits.
 const ITEMS_AHEAD: usize = 16;
+/// When a refused client should ask again.
+const BUSY: Duration = Duration::from_millis(200);
 /// How long a client may stay connected without sending a request.
 const IDLE: Duration = Duration::from_secs(60);
 /// The pause after a failed accept (too many open files) before the next one.
@@ -303,7 +305,9 @@ async fn refuse(mut stream: UnixStream) {
     let error = Error::new(
         ErrorKind::Unavailable,
         "the owner of the store is answering too many already",
-    );
+    )
+    .outcome_is(Outcome::NotApplied(Next::SameLater))
+    .with_retry_after(BUSY);
     // Whether the client receives the refusal does not matter.
     let _ = tokio::time::timeout(
         Duration::from_secs(1),

@@ -122,10 +122,13 @@ impl Current {
 
 /// Whether a write failed because the disk is full.
 fn is_full(failure: &Error) -> bool {
-    let source = failure.source();
-    match source.and_then(|source| source.downcast_ref::<redb::Error>()) {
+    let Some(source) = failure.source() else {
+        return false;
+    };
+    match source.downcast_ref::<redb::Error>() {
         Some(redb::Error::Io(error)) => reserve::is_full(error),
-        _ => false,
+        Some(_) => false,
+        None => source.downcast_ref().is_some_and(reserve::is_full),
     }
 }
 

@@ -454,6 +454,48 @@ fn spawns_that_start_together_on_a_fresh_store_all_have_a_session() {
     assert_eq!(made, listed);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_verb_waits_while_the_holder_answers_too_many_others() {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    let sim = Sim::start("60");
+    let atlas = Program::on(&sim);
+    let mut holder = atlas.command(&["events", "--follow", "--json"]);
+    let holder = holder.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut holder = holder.spawn().unwrap();
+    let socket = atlas.path().join("atlas.redb.sock");
+    let connect = || {
+        loop {
+            match UnixStream::connect(&socket) {
+                Ok(stream) => break stream,
+                Err(_) => std::thread::sleep(std::time::Duration::from_millis(20)),
+            }
+        }
+    };
+    let crowd: Vec<UnixStream> = (0..64).map(|_| connect()).collect();
+    let mut refusal = String::new();
+    connect().read_to_string(&mut refusal).unwrap();
+    assert!(refusal.contains("too many"), "{refusal}");
+
+    let mut list = atlas.command(&["ls", "--json"]);
+    let list = list.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut list = list.spawn().unwrap();
+    for _ in 0..20 {
+        if let Some(status) = list.try_wait().unwrap() {
+            panic!("it did not wait: {status}");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    drop(crowd);
+    let output = list.wait_with_output().unwrap();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+}
+
 #[test]
 fn an_end_that_is_asked_for_without_a_holder_has_left_for_the_cloud_when_the_verb_returns() {
     let sim = Sim::start("60");

@@ -232,14 +232,7 @@ impl Campaign {
             }
             10 => Moment::Asleep(chance.millis(2500..6000)),
             11 if self.clock.is_some() => {
-                let by = match chance.draw(0..6) {
-                    0 => -7200,
-                    1 => -600,
-                    2 => -45,
-                    3 => 45,
-                    4 => 600,
-                    _ => 7200,
-                };
+                let by = i64::try_from(chance.draw(0..14_400)).unwrap_or_default() - 7200;
                 Moment::ClockStepped(by, chance.millis(200..3000))
             }
             12 if self.dir.can_be_full() => Moment::DiskFull(chance.millis(500..4000)),
