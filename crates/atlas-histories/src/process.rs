@@ -1,8 +1,8 @@
 //! A simulated process: its tasks can be stopped dead, paused, and crashed at any place where they
 //! wait.
 //!
-//! A crashed process's tasks are never polled again, and not dropped before their history is over, so
-//! that no destructor tidies up after them.
+//! A crashed process's tasks are never polled again, and not dropped before their history is over,
+//! so that no destructor tidies up after them.
 
 use std::collections::BTreeMap;
 use std::future::Future;
