@@ -44,8 +44,9 @@ pub(crate) struct Seen {
     pub(crate) away: Vec<(Timestamp, Timestamp)>,
     /// The periods in which a node held, because its store may have been rolled back.
     pub(crate) held: Vec<(Timestamp, Option<Timestamp>)>,
-    /// When each event was written, in the world's time, by session and number.
-    pub(crate) written: BTreeMap<([u8; 16], u64), Timestamp>,
+    /// When each event was written, in the world's time, by session and number: again if a rollback
+    /// undid it.
+    pub(crate) written: BTreeMap<([u8; 16], u64), Vec<Timestamp>>,
     /// Reports of other senders that a node accepted.
     pub(crate) forged_taken: Vec<String>,
     /// Injected failures, by name.

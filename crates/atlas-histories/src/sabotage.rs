@@ -293,7 +293,7 @@ pub(crate) const ALL: &[Sabotage] = &[
         invariants: &["I6"],
         apply: |r| r.policy.safeguards.time_trust = false,
         clouds: RUNPOD,
-        known: &[],
+        known: &[68],
     },
     Sabotage {
         name: "cost-overrun",

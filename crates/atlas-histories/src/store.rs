@@ -203,8 +203,10 @@ impl Store for Watched {
         };
         if answer.is_ok() {
             let now = self.world.now();
-            let written = events.into_iter().map(|event| (event, now));
-            self.facts.seen().written.extend(written);
+            let written = &mut self.facts.seen().written;
+            for event in events {
+                written.entry(event).or_default().push(now);
+            }
         }
         let answer = match strikes {
             // It was written, and the answer was lost.
