@@ -178,7 +178,7 @@ pub(crate) const ALL: &[Sabotage] = &[
             r.more_stalls = 6;
         },
         clouds: RUNPOD,
-        known: &[391],
+        known: &[535],
     },
     Sabotage {
         name: "no-mac",
