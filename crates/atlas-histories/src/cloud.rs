@@ -25,6 +25,8 @@ pub struct Cloud(&'static SimulatedCloud);
 impl Cloud {
     /// RunPod, over REST v2 and, for spot, GraphQL.
     pub const RUNPOD: Self = Self(&atlas_testkit::dialect::runpod::CLOUD);
+    /// Lambda, which does not report when a machine was made.
+    pub const LAMBDA: Self = Self(&atlas_testkit::dialect::lambda::CLOUD);
 
     /// All of them, in the order of the test kit's list.
     #[must_use]
