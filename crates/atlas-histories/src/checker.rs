@@ -531,7 +531,7 @@ impl Case<'_> {
             .ours
             .iter()
             .filter(|other| other.machine.id != ours.machine.id);
-        ours.cloud() == Some(Cloud::LAMBDA)
+        ours.cloud().is_some_and(|cloud| !cloud.reports_birth())
             && self.came_late(ours)
             && others.any(|other| other.attempt.is_some() && other.attempt == ours.attempt)
     }

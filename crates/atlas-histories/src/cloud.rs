@@ -25,8 +25,12 @@ pub struct Cloud(&'static SimulatedCloud);
 impl Cloud {
     /// RunPod, over REST v2 and, for spot, GraphQL.
     pub const RUNPOD: Self = Self(&atlas_testkit::dialect::runpod::CLOUD);
-    /// Lambda, which does not report when a machine was made.
-    pub const LAMBDA: Self = Self(&atlas_testkit::dialect::lambda::CLOUD);
+
+    /// Whether it reports when a machine was made.
+    #[must_use]
+    pub const fn reports_birth(self) -> bool {
+        self.0.reports_birth
+    }
 
     /// All of them, in the order of the test kit's list.
     #[must_use]

@@ -33,6 +33,8 @@ pub struct SimulatedCloud {
     /// The names of its listeners, each with an address of its own. The first one is the API that a
     /// provider's base URL names.
     pub listeners: &'static [&'static str],
+    /// Whether it reports when a machine was made.
+    pub reports_birth: bool,
     /// The URLs that clients use. The first one is the provider's base URL.
     pub urls: &'static [Url],
     /// Starts the cloud over a world.

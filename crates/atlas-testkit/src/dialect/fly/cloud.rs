@@ -23,6 +23,7 @@ pub const CLOUD: SimulatedCloud = SimulatedCloud {
     name: NAME,
     account: Some(ORG),
     spec: cloud,
+    reports_birth: true,
     listeners: &["machines", "logs", "proxy"],
     urls: &[
         Url {

@@ -16,6 +16,7 @@ pub const CLOUD: SimulatedCloud = SimulatedCloud {
     name: NAME,
     account: None,
     spec: cloud,
+    reports_birth: false,
     listeners: &["control"],
     urls: &[Url {
         name: "control",

@@ -17,6 +17,7 @@ pub const CLOUD: SimulatedCloud = SimulatedCloud {
     name: NAME,
     account: None,
     spec: cloud,
+    reports_birth: true,
     listeners: &["control", "runtime", "proxy"],
     urls: &[
         Url {

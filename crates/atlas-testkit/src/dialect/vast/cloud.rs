@@ -18,6 +18,7 @@ pub const CLOUD: SimulatedCloud = SimulatedCloud {
     name: NAME,
     account: None,
     spec: cloud,
+    reports_birth: true,
     listeners: &["control", "results"],
     urls: &[Url {
         name: "control",
