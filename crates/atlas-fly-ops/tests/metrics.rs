@@ -113,6 +113,8 @@ fn metrics_count_tokens_pages_lines_and_deploys_by_what_became_of_them() {
         });
     });
     let mut names = names.0.lock().unwrap().clone();
+    // What the HTTP client counts is its own.
+    names.retain(|name| name.starts_with("atlas_fly_"));
     names.sort();
     names.dedup();
     assert_eq!(
