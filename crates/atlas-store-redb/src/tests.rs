@@ -273,7 +273,7 @@ async fn damage_done_to_an_open_store_is_never_read_as_content() {
     // With debug assertions, redb reads the whole file when it opens it.
     assert!(
         refused + found > 3,
-        "{refused} refused, {found} found when read, {unused} were free or written anew"
+        "{refused} refused, {found} found when read, {unused} were free or written again"
     );
 }
 
